@@ -277,5 +277,5 @@ def test_each_group_of_settings_says_what_it_is_about(capsys):
     with pytest.raises(SystemExit):
         parse_train(["--help-all"], "viper train")
     told = capsys.readouterr().out
-    assert "How faces are found and followed:" in told
+    assert "Settings for finding and following faces:" in told
     assert "<factory>" not in told  # a class without a sentence of its own shows its signature

@@ -1,4 +1,4 @@
-"""commands: what `viper` understands on the command line, one module a command."""
+"""commands: the commands of `viper`, one module each."""
 
 import lazy_loader
 

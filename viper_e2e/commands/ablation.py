@@ -74,7 +74,7 @@ def run_ablate(options: AblateConfig) -> int:
 
 
 def _hidden(modalities: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """What each subset leaves out, smaller subsets first."""
+    """Modalities that each subset leaves out, smaller subsets first."""
     sizes = range(1, len(modalities) + 1)
     subsets = [chosen for size in sizes for chosen in combinations(modalities, size)]
     return tuple(tuple(name for name in modalities if name not in chosen) for chosen in subsets)

@@ -23,7 +23,7 @@ def named_values(words: Sequence[str], option: str, example: str) -> list[tuple[
 
 
 def place_of(model: ModelConfig, name: str) -> str:
-    """Where the settings of a backbone stand; `ViperError` with the nearest one where there is none."""
+    """Place of the settings of a backbone; `ViperError` with the nearest name if there is none."""
     known = backbone_places(model)
     if name not in known:
         hint = did_you_mean(nearest(name, known)) or f"; this model has {', '.join(known)}"

@@ -36,7 +36,7 @@ WAITING_MATTERS = 0.05
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured; clips per second each."""
+    """Measured speeds, in clips per second."""
 
     read: float
     """Bytes out of the shards, one process."""
@@ -209,7 +209,7 @@ def _rate(seconds: float, work: Iterator[int]) -> float:
 
 
 def advice(speeds: Speeds) -> list[str]:
-    """What limits a run, and which settings to change, in the order in which they pay."""
+    """Limits of a run, and settings to change, most useful first."""
     if speeds.waiting <= WAITING_MATTERS:
         return _compute(speeds)
     if speeds.loaded < speeds.computed:

@@ -79,7 +79,7 @@ def run_calibrate(options: CalibrateConfig) -> int:
 
 
 def _folder(options: CalibrateConfig) -> Path | None:
-    """Where the checkpoint lies; None for one that is not ours to write into."""
+    """Folder of the checkpoint; None for one that is not ours to write into."""
     if options.to:
         settle_new_folder(options.to, "--to")
     folder = own_folder(options.checkpoint)

@@ -117,7 +117,7 @@ COMMANDS = {
         "print a script for bash, zsh or fish that completes commands and options",
     ),
 }
-"""In the order in which `viper --help` lists them."""
+"""Commands, in the order of `viper --help`."""
 
 
 def _refuse_a_deleted_folder() -> None:
@@ -194,7 +194,7 @@ def train(settings: Settings) -> int:
 
 
 def set_volume(argv: list[str]) -> list[str]:
-    """What every command understands: ``-q`` shows results and errors alone, ``-v`` all that is noted."""
+    """Apply the options of every command: ``-q`` shows only results and errors, ``-v`` every note."""
     end = argv.index("--") if "--" in argv else len(argv)
     given = {word for word in argv[1:end] if word in (*QUIET, *VERBOSE)}
     level = logging.DEBUG if given & {*VERBOSE} else logging.WARNING if given else logging.INFO

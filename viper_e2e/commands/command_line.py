@@ -16,7 +16,7 @@ from viper_e2e.errors import ExitCode, ViperError, did_you_mean, nearest
 
 C = TypeVar("C")
 VOLUME = {("-q", "--quiet"): "show only results and errors", ("-v", "--verbose"): "show every note"}
-"""What every command understands; `cli.main` has taken it from the words before a command sees them."""
+"""Options of every command; `cli.main` removes them before a command sees the words."""
 
 
 def parse(kind: type[C], argv: Sequence[str], prog: str) -> C:
@@ -71,7 +71,7 @@ def _parsed(
 
 
 def print_settings(settings: Mapping[str, Any]) -> NoReturn:
-    """As a file for ``--config``, and end."""
+    """Print settings as a file for ``--config``, and exit."""
     import yaml
 
     print(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), end="")
@@ -112,7 +112,7 @@ def _add(parser: argparse._ActionsContainer, field: Field, hint: object) -> None
 
 
 def how_to_read(field: Field, hint: object) -> dict[str, Any]:
-    """What `add_argument` of argparse is told of a command's option. ``hint``: the field's type."""
+    """Arguments of argparse's `add_argument` for a command's option. ``hint``: the field's type."""
     told = field.metadata
     how: dict[str, Any] = {"help": _help_of(field)}
     if told["metavar"]:
@@ -135,7 +135,7 @@ def how_to_read(field: Field, hint: object) -> dict[str, Any]:
 
 
 def _reader(parse: Callable[[str], C]) -> Callable[[str], C]:
-    """What argparse calls with a word; it prints the message of its own kind of error alone."""
+    """Parser of a word for argparse, which prints the message only of its own kind of error."""
 
     def read(word: str) -> C:
         try:
@@ -213,7 +213,7 @@ def take_files(argv: Sequence[str], prog: str) -> tuple[list[SettingsFile], list
 
 
 def _words_of(kind: type, file: SettingsFile) -> Iterator[str]:
-    """What a file says, as if it had been typed: so that both are checked alike."""
+    """A file as words of a command line, so that both are checked alike."""
     path, by_name = file.path, {field.name: field for field in fields(kind)}
     for name, value in file.values.items():
         field = by_name.get(setting_of(name))

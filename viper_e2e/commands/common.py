@@ -45,7 +45,7 @@ S = TypeVar("S", bound=ScoringOptions)
 
 
 def overrides_of(options: BackboneOptions) -> dict[str, str]:
-    """Where to look first for backbones and the sentence bank."""
+    """First places to look for backbones and the sentence bank."""
     bank = {"sentence_bank": options.sentence_bank} if options.sentence_bank else {}
     return backbone_overrides(options.backbone) | bank
 
@@ -81,7 +81,7 @@ def load_model(options: ScoringOptions | ExportConfig) -> ViPER:
 
 
 def set_computing(model: ViPER, options: S, processes: Processes) -> S:
-    """As the options ask, and the options with what a precision of ``auto`` resolved to."""
+    """Prepare the model as the options ask; returns them with a precision of ``auto`` resolved."""
     options = replace(options, mixed_precision=resolve_precision(options.mixed_precision, model, processes))
     model.set_compute_dtype(compute_dtype(options.mixed_precision))
     model.set_reading(reading_of(options))

@@ -46,7 +46,7 @@ def run_completion(options: CompletionConfig) -> int:
 
 
 def script(shell: str, commands: Mapping[str, Command]) -> str:
-    """For `bash`, `zsh` or `fish`."""
+    """The script for `bash`, `zsh` or `fish`."""
     if shell == "fish":
         return _FISH + "".join(f"{line}\n" for name, row in commands.items() for line in _in_fish(name, row))
     cases = [
@@ -77,5 +77,5 @@ def _in_fish(name: str, command: Command) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """As fish reads it between single quotes."""
+    """Text in single quotes, for fish."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

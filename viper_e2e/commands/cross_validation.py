@@ -52,12 +52,12 @@ def run_cv(options: CrossValConfig, settings: Settings, words: Sequence[str]) ->
 
 
 def _with_thresholds(found: CrossValidation) -> CrossValidation:
-    """With those of blends as they are fitted on all clips, which `note_on` tells."""
+    """The result with thresholds of blends fitted on all clips, as `note_on` tells."""
     return replace(found, pooled=replace(found.pooled, labels=with_thresholds(found.pooled)))
 
 
 class _Settled(NamedTuple):
-    """What came of one seed."""
+    """Result of one seed."""
 
     code: int
     scores: Mapping[str, FoldScores] | None
@@ -110,7 +110,7 @@ def _settle_seeds(folding: Folding, by_seed: Mapping[int, Mapping[str, FoldScore
 
 
 def note_on(found: CrossValidation, scores: Mapping[str, FoldScores]) -> str:
-    """What has predicted each clip, and what intervals are over."""
+    """Note on the models that predicted each clip, and on the units of intervals."""
     whom = (
         "a model that was not trained on it"
         if found.folds.by == "clip"

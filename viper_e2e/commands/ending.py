@@ -8,7 +8,7 @@ import sys
 
 
 class EndAtOnce:
-    """From when ``code`` is set, the process ends with it as soon as Python has called what is registered.
+    """End the process with ``code``, once set, as soon as Python has called what is registered.
 
     Python would then free what torch and transformers are made of, object by object, which takes a quarter of a
     second; mypy ends in the same way. Made before anything else registers: Python calls the first last.

@@ -226,7 +226,7 @@ def _title(source: str, pattern: str) -> str:
 
 
 def source_record(model: ViPER, shards: ShardSet, options: EvalConfig | AblateConfig) -> dict[str, Any]:
-    """Which model and clips a result is about: by their content rather than their place."""
+    """Record of the model and clips of a result, by their content rather than their place."""
     return {
         "checkpoint": {"source": str(options.checkpoint), "sha256": model.content_id},
         "shards": {

@@ -52,7 +52,7 @@ def _index_one(shard: str, options: IndexConfig) -> bool:
 
 
 def _add_columns(shard: str, index: Path, data: bytes | None, options: IndexConfig) -> None:
-    """To a large index, which opens the faster for it."""
+    """Add columns to a large index, which then opens faster."""
     target = Path(columns_path(str(index).removesuffix(".index.json") + ".tar"))
     if data is None and not options.overwrite and (target.exists() or has_columns(shard)):
         return

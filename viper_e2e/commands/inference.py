@@ -33,7 +33,7 @@ LONG_SECONDS = 60.0
 """A clip longer than this is better scored in windows."""
 
 ROWS = 1
-"""What records of clips look like; those that another version wrote down are not taken over."""
+"""Version of the records of clips; those of another version are not reused."""
 
 
 def run_infer(options: InferConfig) -> int:
@@ -73,7 +73,7 @@ def run_infer(options: InferConfig) -> int:
 
 
 def _hand_over_words(found: Inputs, model: ViPER, options: InferConfig) -> None:
-    """Where to find the words of clips, if the model reads any."""
+    """Add the sources of words, if the model reads any."""
     reads = reads_words(model.modalities)
     if options.text is not None:
         if not reads:
@@ -109,7 +109,7 @@ def _with_outputs(sources: Sequence[ClipSource], options: InferConfig) -> InferC
 
 
 def _journal(model: ViPER, options: InferConfig, processes: Processes) -> ResultJournal | None:
-    """Where each process writes down what it has scored as it goes; None without ``--output``."""
+    """Journal in which each process records its scores; None without ``--output``."""
     if options.output:
         how = (ROWS, options.faces, options.render is not None, options.window_seconds, options.hop_seconds)
         return ResultJournal(Path(f"{options.output}.parts"), identity_of(model, options, *how), processes)

@@ -117,7 +117,7 @@ def _settings(
 def _with_short_words(
     model: ModelConfig, options: TrainOptions, train: TrainConfig
 ) -> tuple[ModelConfig, Depths]:
-    """As options that stand for several settings ask; and the backbones that are frozen."""
+    """Settings after options that stand for several, and the backbones that are frozen."""
     changes: dict[str, object] = {}
     if options.modalities:
         changes["modalities"] = tuple(options.modalities.split(","))

@@ -26,7 +26,7 @@ LONGEST_NAME = 60
 """Characters of a picture's name: in UTF-8, and with its ending, what every disk takes."""
 
 SECONDS_TO_DRAW_ONE = 20.0
-"""Of a clip; rendering it takes longer than decoding what the model looks at."""
+"""Time limit per clip: rendering takes longer than decoding what the model looks at."""
 
 
 def check_pictures(sources: Sequence[ClipSource], options: InferConfig) -> None:
@@ -98,7 +98,7 @@ def _plot(records: list[Record], path: Path) -> Path:
 
 
 class _Renderer:
-    """Where clips are decoded once more and drawn: in a worker, which a clip may crash or hang as any other."""
+    """Decodes clips once more and draws them, in a worker, which a clip may crash or hang as any other."""
 
     def __init__(self, sources: Sequence[ClipSource], model: ViPER, options: InferConfig):
         self.sources, self.model, self.options = sources, model, options
@@ -142,7 +142,7 @@ def _wanted(options: InferConfig) -> dict[str, str]:
 
 
 def _paths(sources: Sequence[ClipSource], name: str, options: InferConfig) -> list[Path]:
-    """Where the picture of each clip goes."""
+    """Path for the picture of each clip."""
     if wanted := _wanted(options)[name]:
         return [Path(wanted)]
     keys = [source.entry(i).key for source in sources for i in range(len(source))]

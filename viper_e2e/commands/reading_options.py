@@ -30,7 +30,7 @@ def with_reading_options(decoding: DecodingConfig, options: ReadingOptions) -> D
 
 
 def shard_limits(options: ReadingOptions) -> ShardLimits:
-    """What shards may ask for under these options, and how remote ones are read."""
+    """Limits on shards under these options, and settings for remote ones."""
     from viper_e2e.shards import RemoteReading, ShardLimits
 
     decoding = with_reading_options(DecodingConfig(), options)

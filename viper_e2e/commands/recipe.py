@@ -1,4 +1,4 @@
-"""recipe.py: what every recipe in datasets/ shares: its options, and the way from rows to shards."""
+"""recipe.py: common part of the recipes in datasets/: their options, and the way from rows to shards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Fake = Callable[[Path], None]
 
 
 def recipe_options(kind: type[C]) -> C:
-    """What the command line of a recipe says. ``kind``: `RecipeOptions`, or a dataclass that adds its own."""
+    """Options of a recipe's command line. ``kind``: `RecipeOptions`, or a dataclass that adds its own."""
     script, *words = set_volume(sys.argv)
     return parse(kind, words, Path(script).name)
 
@@ -54,7 +54,7 @@ def run_chosen(corpus: Corpus, fake: Fake, pack_it: Callable[[], int]) -> None:
 
 
 def instead_of_packing(corpus: Corpus, fake: Fake) -> int | None:
-    """What ``--facts`` and ``--make-fake DIR`` ask for, done; ``None`` where a corpus is to be packed."""
+    """Carry out ``--facts`` and ``--make-fake DIR``; ``None`` if a corpus is to be packed."""
     words = [part for word in sys.argv[1:] for part in word.split("=", 1)]
     if "--facts" in words:
         print(facts_of(corpus))
@@ -70,7 +70,7 @@ def instead_of_packing(corpus: Corpus, fake: Fake) -> int | None:
 
 
 def facts_of(corpus: Corpus) -> str:
-    """What is known of a corpus, for people."""
+    """Facts about a corpus, for people."""
     counts = [f"{n:,}{'' if split == 'all' else f' {split}'}" for split, n in corpus.rows.items()]
     tasks = [f"{task.name} ({task.kind})" for task in corpus.tasks]
     lines = {

@@ -65,7 +65,7 @@ def of_subset(base: Settings, subset: Sequence[str]) -> Settings:
 
 
 def _rescored(many: ManyTrainings, outcome: Outcome) -> Rescored:
-    """With an interval, as `viper ablate` has it: of what it is judged by, where that is one measure."""
+    """Score again, for the interval of the judging measure if it is a single one, as in `viper ablate`."""
     from viper_e2e.experiments import Rescored
     from viper_e2e.scoring import interval_of_main, scores_of, scores_record
     from viper_e2e.training import shards_of

@@ -32,7 +32,7 @@ def stopping() -> Iterator[None]:
 
 
 def what_is_kept(command: str, argv: Sequence[str]) -> str:
-    """What a stopped command has kept, and the command line that resumes it."""
+    """Work that a stopped command has kept, and the command line that resumes it."""
     again = shlex.join(["viper", *argv])
     given = {word.partition("=")[0] for word in argv}
     if command == "infer" and not {"--output", "--out"} & given:

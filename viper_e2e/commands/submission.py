@@ -22,7 +22,7 @@ def submission_labels(model: LabelSet, corpus: LabelSet | None) -> LabelSet:
 
 
 def check_submission(shards: ShardSet, columns: LabelSet, path: Path) -> None:
-    """What would stop a submission stops it before hours of scoring."""
+    """Refuse an impossible submission before hours of scoring."""
     entries = [shards.entry(i) for i in range(len(shards))]
     submission_ids(path, [entry.file_id for entry in entries], [entry.key for entry in entries], columns)
 

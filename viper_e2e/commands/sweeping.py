@@ -155,7 +155,7 @@ def show_trials(rows: Sequence[TrialRow], folder: Path, title: str) -> bool:
 
 
 def tell_ending(rows: Sequence[TrialRow], folder: Path) -> None:
-    """Which trials failed or were in vain, which is the best, and what to do next."""
+    """Print the trials that failed or made no difference, the best one, and what to do next."""
     from viper_e2e.experiments import ranked, without_effect
     from viper_e2e.runtime import AS_IT_IS, console
 

@@ -38,7 +38,7 @@ def is_help(words: Collection[str]) -> bool:
 
 
 def train_help(words: Collection[str], preset: str, prog: str) -> str:
-    """With the model's settings where the words ask for all; defaults are those of a preset."""
+    """Help text, with the model's settings if the words ask for all; defaults are those of a preset."""
     is_short = {"--help-all", "--help_all"}.isdisjoint(words)
     return help_parser(preset, prog, is_short=is_short).format_help()
 

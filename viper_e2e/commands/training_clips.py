@@ -18,7 +18,7 @@ def run_of(folder: Path | None) -> Path | None:
 
 
 def own_folder(given: str) -> Path | None:
-    """Where a checkpoint lies; None for one that is not ours to write into: of the hub, or as published."""
+    """Folder of a checkpoint; None for one that is not ours to write into: of the hub, or as published."""
     place = Path(given)
     return checkpoint.folder_of(place).resolve() if place.is_dir() and not is_published(given) else None
 
@@ -31,14 +31,14 @@ class TrainingClips:
         self._sha256 = ((model.provenance or {}).get("train") or {}).get("sha256")
         run = run_of(folder)
         self.saved = SavedRun.of(run) if run is not None else None
-        """What is saved of its run, where this still lies in its folder."""
+        """Its run, if that is still in its folder."""
 
     def are(self, shards: ShardSet) -> bool:
         """Whether they are the very clips of these shards."""
         return self._sha256 == shards.content_id()
 
     def num_shards_among(self, shards: ShardSet) -> int:
-        """How many of these shards were trained on, as far as is saved."""
+        """Number of these shards that were trained on, as far as is saved."""
         known = (self.saved.data.get("train") or {}).get("shards", []) if self.saved is not None else []
         trained = {row[2] for row in known}
         return sum(one in trained for one in shards.shard_ids())

@@ -18,7 +18,7 @@ class Parser(ArgumentParser):
     """argparse whose mistakes cost one line: what was wrong, the nearest name, exit code 1."""
 
     words: Sequence[str] = ()
-    """What is read, for messages about it."""
+    """Words to parse, for messages about them."""
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):
@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
         usage_error(self.prog, message, self._option_string_actions)
 
     def _taken(self, missing: str) -> str:
-        """What an option that may stand alone has taken for its value, though it was perhaps a clip."""
+        """Hint at a clip that an option with an optional value has taken for its value."""
         for option, word in pairwise(self.words):
             action = self._option_string_actions.get(option)
             if action is not None and action.nargs == "?" and not word.startswith("-"):
@@ -75,7 +75,7 @@ def usage_error(
 
 
 def _meant(unknown: Sequence[str], names: Sequence[str]) -> str:
-    """Which options are likely meant, as the end of a message; of several, which for which."""
+    """End of a message with the options that are likely meant."""
     likely = {word: option_of(near) for word in unknown if (near := _likely_option(word, names)) is not None}
     if len(unknown) == 1:
         return did_you_mean(likely.get(unknown[0]))
@@ -93,11 +93,11 @@ _KINDS = {
     "list": "a list such as [a,b]",
     "dict": "settings such as {name: value}",
 }
-"""What messages of parsers call types."""
+"""Names of types in messages of parsers."""
 
 
 def _in_plain_words(message: str) -> str:
-    """What parsers say of a value that is of another type, as: option, value, what would be right."""
+    """Message of a parser about a value of a wrong type, as: option, value, what would be right."""
     if own := re.fullmatch(r"argument (--[\w-]+): ('.*)", message):
         return f"{own[1]} {own[2]}"  # from one of our own readers, which begin with the value
     if choice := re.fullmatch(r"argument (--[\w-]+): invalid choice: '(.*)' \(choose from (.*)\)", message):
@@ -166,7 +166,7 @@ NEVER_MEANT = ("print_shtab", "print_completion")
 
 
 def _likely_option(word: str, names: Sequence[str]) -> str | None:
-    """What others call so, one that ends in this word (``dim`` → ``model.fusion.dim``), or the most alike."""
+    """The option that a word may mean: one that ends in it (``dim`` → ``model.fusion.dim``), or the nearest."""
     word = setting_of(word).lower()
     by_key = {setting_of(name): name for name in names if name not in NEVER_MEANT}
     near = [key for key, others in SYNONYMS.items() if key in by_key and word in others.split()]

@@ -1,4 +1,4 @@
-"""depth.py: how deep a backbone trains: not at all, its last blocks, all of it, or adapters beside it."""
+"""depth.py: training depth of a backbone: frozen, its last blocks, all of it, or adapters beside it."""
 
 from __future__ import annotations
 

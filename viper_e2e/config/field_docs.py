@@ -1,4 +1,4 @@
-"""field_docs.py: what each field of a dataclass means: the docstring below it, for help and pages."""
+"""field_docs.py: docstrings below the fields of dataclasses, for help and pages."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class LimitsConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How a clip becomes frames and sound."""
+    """Settings of decoding: from a clip to frames and sound."""
 
     num_frames: Annotated[int, WIDTH] = 32
     """T: number of instants, from the first frame of a clip to its last."""
@@ -88,7 +88,7 @@ class DecodingConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class FaceConfig:
-    """How faces are found and followed."""
+    """Settings for finding and following faces."""
 
     detect_seconds: Annotated[float, FROM_0] = 0.5
     """Time between detections; frames between two detections of one track are interpolated. 0: every frame."""
@@ -131,7 +131,7 @@ class BackboneConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class VisualConfig:
-    """How pictures of the face become tokens."""
+    """Settings of the visual encoder: from pictures of the face to tokens."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     pooling: Literal["cls", "mean", "both"] = "cls"
@@ -149,7 +149,7 @@ class VisualConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class AudioConfig:
-    """How sound becomes tokens."""
+    """Settings of the audio encoder: from sound to tokens."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     layer: Annotated[int | None, FROM_0] = None
@@ -167,7 +167,7 @@ class AudioConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class TextualConfig:
-    """How sentences that fit the face become tokens."""
+    """Settings of the textual encoder: from sentences that fit the face to tokens."""
 
     image_text: BackboneConfig = field(default_factory=BackboneConfig)
     """CLIP, through open_clip: `hf-hub:…`, `NAME/PRETRAINED` (ViT-B-32-quickgelu/openai), a file, or random."""
@@ -188,7 +188,7 @@ class TextualConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class ActionUnitConfig:
-    """How action units become tokens."""
+    """Settings of action units: from measured values to tokens."""
 
     source: Literal["shard", "py-feat"] = "shard"
     """`shard`: the sample's own `.fau.npy`. `py-feat`: if it has none, they are measured on whole frames."""
@@ -201,7 +201,7 @@ class ActionUnitConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class MotionConfig:
-    """How the movement of the face becomes tokens."""
+    """Settings of the motion encoder: from windows of frames to tokens."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A video transformer: videomae, timesformer, vivit or vjepa2."""
@@ -217,7 +217,7 @@ class MotionConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class WordsConfig:
-    """How what is said becomes tokens."""
+    """Settings of the words encoder: from what is said to tokens."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """A text encoder of transformers: bert, roberta, xlm-roberta (many languages), …; `random` reads bytes."""
@@ -232,7 +232,7 @@ class WordsConfig:
 @refuses_changes
 @dataclass(frozen=True)
 class FusionConfig:
-    """How tokens of all modalities become predictions."""
+    """Settings of the head: from tokens of all modalities to predictions."""
 
     kind: FusionKind = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.

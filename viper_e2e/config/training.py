@@ -24,7 +24,7 @@ MixedPrecision = Literal["no", "bf16", "fp16", "auto"]
 @refuses_changes
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far training clips are changed: drawn for each clip and epoch, the same for all frames of a clip."""
+    """Ranges of random changes to training clips, drawn for each clip and epoch, alike for all its frames."""
 
     flip: Annotated[float, SHARE] = 0.5
     """Chance to mirror the face (`pixels`)."""
@@ -197,7 +197,7 @@ class LoadingConfig:
 
 @dataclass(frozen=True)
 class RemoteConfig:
-    """How remote shards are read; local ones are always read directly."""
+    """Settings for reading remote shards; local ones are always read directly."""
 
     read: Literal["range", "ahead"] = "range"
     """`range`: a request for each clip. `ahead`: whole shards by one request each, where requests are slow."""
@@ -246,7 +246,7 @@ class TrainConfig(
     LengthConfig,
     RunConfig,
 ):
-    """How a model is trained: the settings of all these groups, under their own names."""
+    """Settings of a training: those of all these groups, under their own names."""
 
 
 TRAIN_GROUPS = TrainConfig.__bases__[::-1]

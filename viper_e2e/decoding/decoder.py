@@ -56,7 +56,7 @@ class ClipDecoder:
         sees: Sees = "always",
         comes_back: bool = False,
     ):
-        """What is not needed is neither decoded nor checked.
+        """Make a decoder; anything that is not needed is neither decoded nor checked.
 
         `hears`: whether sound is needed. `sees`: whether pictures are; ``without units``: only those of a clip
         that has no action units. `comes_back`: frames smaller than the clip's own record where they came from,

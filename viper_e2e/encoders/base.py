@@ -179,7 +179,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
         return self.__dict__.setdefault("_identity", object())
 
     def content_id(self) -> str:
-        """What tells its weights, as they are stored now, from any others: equal for another encoder of the
+        """Identity of its weights, as they are stored now: equal for another encoder of the
         same class with the same tensors, configurations and word lists, wherever these came from, and whatever
         adapters begin with that have not been trained yet."""
         small = {

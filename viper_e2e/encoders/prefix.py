@@ -48,7 +48,7 @@ class PrefixEncoder(Encoder[Input]):
 
     @abstractmethod
     def inputs_from_prefix(self, clip: ClipView, prefix: Prefix) -> Input:
-        """What `forward` reads of a clip whose prefix is there."""
+        """Input of `forward` for a clip whose prefix is given."""
 
     def inputs_to_train(self, clip: ClipView, cache: TokenCache | None) -> Input:
         if not self.has_prefix:
@@ -63,12 +63,12 @@ class PrefixEncoder(Encoder[Input]):
         return self.inputs_from_prefix(clip, prefix)
 
     def prefix_id(self) -> WeightsId:
-        """As `weights_id`, of the frozen prefix: equal as long as it stays as it is."""
+        """`weights_id` of the frozen prefix: equal as long as it stays as it is."""
         versions = sum(parameter._version for parameter in self._prefix_parameters().values())
         return self._owner(), self.backbone.num_stores, versions, first_trained(self.backbone)
 
     def prefix_content_id(self) -> str:
-        """As `content_id`, of the frozen prefix."""
+        """`content_id` of the frozen prefix."""
         kind, tensors = type(self), tensors_sha256(self._prefix_parameters())
         return digest([kind.__module__, kind.__qualname__, first_trained(self.backbone), tensors])
 

@@ -27,7 +27,7 @@ class ClipTokens(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """What the frozen front of a partly trained backbone made of one clip: see `prefix.py`."""
+    """Output of the frozen front of a partly trained backbone for one clip: see `prefix.py`."""
 
     made_by: WeightsId
     hidden: tuple[Float[Tensor, "N L D"], ...]

@@ -22,7 +22,7 @@ from viper_e2e.errors import ViperError, did_you_mean, nearest
 
 MAX_TRIALS = 10_000
 MAX_REPEATS = 100_000
-"""Of drawn trials that stood there already, before a range is thought to be too narrow."""
+"""Most repeats of earlier trials among those drawn, before a range counts as too narrow."""
 LOG = "log:"
 _GROUPS = (ObjectiveConfig, OptimizerConfig, LengthConfig)
 _NOT_TRIED = ("unfreeze", "unfreeze_at", "seeds", "ensemble", "model.fusion.members")
@@ -33,7 +33,7 @@ class Axis:
     """One setting and what it may be."""
 
     name: str
-    """As the command line of `viper train` has it after its dashes: ``model.fusion.dropout``, ``lr``."""
+    """Name of the option of `viper train` without dashes: ``model.fusion.dropout``, ``lr``."""
     choices: tuple[str, ...] = ()
     low: float = 0.0
     high: float = 0.0
@@ -48,7 +48,7 @@ class Axis:
 
     @property
     def count(self) -> int | float:
-        """How many values there are."""
+        """Number of values."""
         if self.choices:
             return len(self.choices)
         first, last = self.whole_ends
@@ -66,7 +66,7 @@ class Axis:
         return self.written(value)
 
     def written(self, value: int | float | str) -> str:
-        """As the command line has it, within the range also once it is rounded."""
+        """A value for the command line, within the range even once rounded."""
         if isinstance(value, str):
             return value
         if self.is_whole:
@@ -76,7 +76,7 @@ class Axis:
         return text if self.low <= float(text) <= self.high else repr(float(value))
 
     def read(self, text: str) -> int | float | str:
-        """What `written` has written."""
+        """The value that `written` has written."""
         return text if self.choices else int(text) if self.is_whole else float(text)
 
 

@@ -1,4 +1,4 @@
-"""closing_lines.py: what a training prints at its end: its model, its score, the next command."""
+"""closing_lines.py: lines printed at the end of a training: its model, its score, the next command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from viper_e2e.training import Trainer
 
 
 def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
-    """How far a run that was asked to stop has come, and the command that continues it."""
+    """Line on the progress of a run that was asked to stop, and the command that continues it."""
     run, state = trainer.run, trainer.state
     goes_on = _continued(command, run.processes.count)
     told = f"stopped after step {state.step:,} of {trainer.total_steps:,}"
@@ -23,7 +23,7 @@ def stopped_line(trainer: Trainer, command: Sequence[str]) -> str:
 
 
 def unsaved_line(trainer: Trainer, command: Sequence[str]) -> str:
-    """What is kept of a run that came to its end and could not write it down, and what to do."""
+    """Line on what is kept of a run that could not write its end, and what to do."""
     run, state, folder = trainer.run, trainer.state, trainer.run.folder
     checkpoints = folder.last.parent
     if not run.saver.has_last(state):
@@ -72,7 +72,7 @@ def finished_lines(trainer: Trainer, *, is_alone: bool) -> str:
 
 
 def _chosen_by(best: Mapping[str, float], measure: str) -> str:
-    """What chose ``checkpoints/best``, and its value: the MSE where ``measure`` was never defined."""
+    """The measure that chose ``checkpoints/best``, with its value: the MSE if ``measure`` was never defined."""
     if "best" in best:
         return Judgement(measure, best["best"]).in_words
     return f"MSE {-best['best_mse']:.4f}; {measure} is undefined"

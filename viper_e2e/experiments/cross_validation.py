@@ -24,15 +24,15 @@ HELD_OUT = "held_out"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What came of all folds."""
+    """Result of all folds."""
 
     folds: Folds
     by_fold: Mapping[str, Predictions]
-    """Of the clips that each fold held out, by its own model."""
+    """Predictions of the clips that each fold held out, by its own model."""
     pooled: Predictions
-    """Of all clips, each once, in the order of the shards."""
+    """Predictions of all clips, each once, in the order of the shards."""
     checkpoint: str
-    """Of each run, the one that has predicted: ``last``, or ``best`` by clips of its own training folds."""
+    """The checkpoint of each run that predicted: ``last``, or ``best`` by clips of its own training folds."""
 
 
 def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, CrossValidation], int, bool]:
@@ -70,7 +70,7 @@ def cross_validate(folding: Folding, command: Sequence[str]) -> tuple[dict[int, 
 
 
 def _told(failed: Mapping[str, str], folding: Folding) -> str:
-    """What failed and what to do; `ViperError` where all did."""
+    """Note on folds that failed, and what to do; `ViperError` if all did."""
     which = "; ".join(f"{name}: {why}" for name, why in failed.items())
     hint = "to lower --lr, start all folds in another --run-dir"
     if len(failed) == folding.num_trainings:

@@ -98,7 +98,7 @@ class Folding:
         return len(self.names) * max(train.seeds, train.ensemble)
 
     def overview(self) -> tuple[str, Table]:
-        """How the folds came about, and the clips and subjects of each, for the terminal."""
+        """Origin of the folds, and the clips and subjects of each, for the terminal."""
         rows = []
         for fold in self.names:
             entries = self.folds.of_fold(self.shards, fold).entries()
@@ -115,13 +115,13 @@ class Folding:
         return (self.folder / "config.yaml").exists() and self.path.exists()
 
     def write_folds(self) -> None:
-        """What the settings of runs refer to."""
+        """Write the file of folds that the settings of runs refer to."""
         settle_folder(self.folder, "--run-dir")
         if not self.is_begun:
             self.folds.write(self.path)
 
     def write_settings(self) -> None:
-        """What `--resume --run-dir` continues from, once all that can be checked beforehand is."""
+        """Write the settings that `--resume --run-dir` continues from, once all else has been checked."""
         write_settings(self.folder, with_absolute_paths(self.settings))
 
     def _refuse_other_learning(self) -> None:

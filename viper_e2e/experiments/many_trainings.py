@@ -86,7 +86,7 @@ class ManyTrainings:
         given = train.reuse_memory.num_bytes
         budget = given if given or "reuse_memory" in settings.given else None
         self.notes = TellOnce()
-        """What all trainings have said so far."""
+        """Notes of all trainings so far."""
         speaks = self.processes.is_main
         self.clips = (
             SharedClips(budget, notes=self.notes, speaks=speaks, num_trainings=count) if shares else None
@@ -94,7 +94,7 @@ class ManyTrainings:
         self.code: int = ExitCode.OK
         """0, or that of the signal that asked to stop."""
         self.undrawn: list[str] = []
-        """What could not be drawn of the trainings that have ended."""
+        """Plots that could not be drawn of the trainings that have ended."""
         self._precision = train.mixed_precision
         scaler = self.accelerator.scaler
         self._first_scale = None if scaler is None else deepcopy(scaler.state_dict())
@@ -183,7 +183,7 @@ class ManyTrainings:
         return outcome
 
     def code_of(self, *, failed: bool) -> int:
-        """Of a command whose trainings have all ended: 2 where some ``failed`` or a plot could not be drawn."""
+        """Exit code once all trainings have ended: 2 if some ``failed`` or a plot could not be drawn."""
         return ExitCode.SOME_FAILED if failed or self.undrawn else ExitCode.OK
 
     def predict(
@@ -237,7 +237,7 @@ class ManyTrainings:
             )
 
     def _tell_undrawn(self, trainer: Trainer) -> None:
-        """What shows a training, and could not be written at its end."""
+        """Tell the plots that could not be written at a training's end."""
         folder = trainer.run.folder.path
         for name in sorted(trainer.run.reporter.unwritten):
             path = folder / name

@@ -15,9 +15,9 @@ class Run:
     """A training among others."""
 
     name: str
-    """As messages name it."""
+    """Name in messages."""
     settings: Settings
-    """With a ``run_dir`` of its own."""
+    """Settings, with a ``run_dir`` of its own."""
 
 
 RunT = TypeVar("RunT", bound=Run)
@@ -35,7 +35,7 @@ class Outcome:
     """A training that has ended."""
 
     settings: Settings
-    """As it was trained; `mixed_precision` is what `auto` resolved to."""
+    """Settings as trained; `mixed_precision` is what `auto` resolved to."""
     log: RunLog
     """Its ``metrics.jsonl``, a record for each epoch."""
     was_there: bool

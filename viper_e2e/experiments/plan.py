@@ -19,7 +19,7 @@ class Plan:
     over: tuple[str, ...] = ()
     """Words of ``--grid`` or ``--range``."""
     seed: int | None = None
-    """What is drawn with; None where nothing is."""
+    """Seed of draws; None if there are none."""
     count: int | None = None
     """Number of trials, where they are proposed one after the other."""
     trials: tuple[Mapping[str, str], ...] = ()
@@ -43,11 +43,11 @@ class Plan:
         return len(self.trials) if self.count is None else self.count
 
     def with_trial(self, differs: Mapping[str, str]) -> Plan:
-        """With one that was proposed."""
+        """The plan with one more trial, that was proposed."""
         return replace(self, trials=(*self.trials, differs))
 
     def grown_from(self, before: Plan, record: Path) -> Plan:
-        """As it continues ``before``, the plan of the ``record``; `ViperError` where it does not."""
+        """The plan that continues ``before``, that of the ``record``; `ViperError` if it does not."""
         first, now = before.num_trials, self.num_trials
         asked = self if self.count is None else replace(self, trials=before.trials)
         is_alike = asked._without_trials() == before._without_trials()

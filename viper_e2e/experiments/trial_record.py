@@ -19,11 +19,11 @@ SCHEMA = 1
 class Recorded(NamedTuple):
     plan: Plan
     rows: list[TrialRow]
-    """Of the trials that have ended."""
+    """Rows of the trials that have ended."""
 
 
 def read_record(path: Path) -> Recorded | None:
-    """What was to be tried and what came of it; None where there is no record."""
+    """Read a record of trials; None if there is none."""
     if not path.exists():
         return None
     data = plain_json.read_object(path, max_bytes=plain_json.MAX_BYTES_BY_CLIP, advice="was it edited?")
@@ -46,7 +46,7 @@ def write_record(path: Path, plan: Plan, rows: Sequence[TrialRow]) -> None:
 
 
 def read_plan(path: Path) -> Plan | None:
-    """What a record says was to be tried; None where there is none."""
+    """Read the plan in a record; None if there is none."""
     record = read_record(path)
     return None if record is None else record.plan
 
@@ -78,10 +78,10 @@ class TrialRecord:
         """``resume``: what the file holds is continued."""
         self.path, self.plan = path, plan
         self.rows: list[TrialRow] = []
-        """Of the trials that this command has come to, in their order."""
+        """Rows of the trials that this command has reached, in order."""
         record = read_record(path) if resume else None
         self.known = {row.trial: row for row in record.rows} if record is not None else {}
-        """What the file held, by the trial's name."""
+        """Rows in the file, by the trial's name."""
         # Looked at before any process makes a folder again, so that all pass over the same ones.
         self._given_up = {
             name for name, row in self.known.items() if row.failed and (path.parent / name).is_dir()

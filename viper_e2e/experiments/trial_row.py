@@ -26,7 +26,7 @@ class Rescored:
     intervals_caution: str | None
     """Why an interval is too narrow."""
     pearson: Mapping[str, float | None] | None
-    """Of each emotion; earlier versions did not say it of tasks."""
+    """Pearson of each emotion; earlier versions lack it for tasks."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class TrialRow:
     """A trial that has ended, by the epoch of its ``checkpoints/best``."""
 
     trial: str
-    """Of its folder."""
+    """Name of its folder."""
     settings: Mapping[str, str]
-    """What it has of its own: setting → value, as it was written."""
+    """Its own settings: name → value, as written."""
     failed: str = ""
     """Why it diverged; then nothing below is known."""
     epoch: int | None = None
-    """From 1."""
+    """Epoch, from 1."""
     measure: str = ""
-    """What judges, as people read it."""
+    """The judging measure, as people read it."""
     score: float | None = None
     """Larger is better; None where it is undefined."""
     mean_pearson: float | None = None
     mean_ccc: float | None = None
     mean_mse: float | None = None
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of each task its ``kind`` and measures."""
+    """The ``kind`` and measures of each task."""
     rescored: Rescored | None = None
     same_as: str = ""
     """An earlier trial in which every number is the same."""

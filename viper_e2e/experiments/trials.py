@@ -29,7 +29,7 @@ class Trial(Run):
     """A run of a sweep; its name is that of its folder."""
 
     differs: Mapping[str, str]
-    """What it has of its own: setting → value, as it was written."""
+    """Its own settings: name → value, as written."""
 
     @classmethod
     def of(cls, name: str, differs: Mapping[str, str], settings: Settings) -> Trial:
@@ -39,9 +39,9 @@ class Trial(Run):
 
 
 Make = Callable[[int, Mapping[str, str]], Trial]
-"""From a number (the first has 1) and its own settings to a trial."""
+"""Makes a trial from its number, from 1, and its own settings."""
 Propose = Callable[[Sequence[TrialRow]], dict[str, str]]
-"""From the rows so far to what the next trial tries."""
+"""Proposes the settings of the next trial from the rows so far."""
 
 
 def run_trials(
@@ -87,7 +87,7 @@ def run_trials(
 
 
 class _Trials:
-    """What is trained, told and kept of one trial after the other."""
+    """Trains one trial after the other, records each and keeps the best."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Trials:
             self.record.write()
 
     def keep_best(self) -> None:
-        """As the model of them all."""
+        """Keep the best trial as the model of the sweep."""
         if self.many.processes.is_main and self.best is not None:
             kept = self.best.best
             write_over(self.folder / "checkpoints" / "best", lambda new: _copy(kept, new))

@@ -54,7 +54,7 @@ class ClipSource(Protocol[P]):
 
     @property
     def remote_reading(self) -> RemoteReading:
-        """How shards are read that are not on this machine."""
+        """Settings for reading shards that are not on this machine."""
         ...
 
     @property

@@ -21,7 +21,7 @@ UNSHUFFLED_BLOCK = 2**16
 
 @runtime_checkable
 class Order(Protocol):
-    """Which clip is at which position of one epoch."""
+    """Order of one epoch: the clip at each position."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +30,7 @@ class Order(Protocol):
         ...
 
     def repeat(self, position: int) -> int:
-        """How often the clip at this position may have been in this epoch before."""
+        """Number of earlier occurrences of this position's clip in this epoch."""
         ...
 
     def spans(self) -> Iterator[tuple[int, int, int]]:
@@ -92,7 +92,7 @@ class EpochOrder(Order):
         return int(self._block[1][inside])
 
     def repeat(self, position: int) -> int:
-        """How often this clip has been before in this epoch: never, as each is once in it."""
+        """Number of earlier occurrences: none, as each clip is once in an epoch."""
         return 0
 
     def spans(self) -> Iterator[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""order_settings.py: how the epochs of a run are ordered, and which part of each step a process takes."""
+"""order_settings.py: settings of the order of epochs, and the part of each step that a process takes."""
 
 from __future__ import annotations
 

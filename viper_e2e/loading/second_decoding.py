@@ -61,7 +61,7 @@ class SecondDecoding:
         return SecondDecoding, (self.reading,)
 
     def begin(self, job: CloseUpJob) -> Callable[[], np.ndarray]:
-        """What is returned waits for the pixels; `ClipError` if there are none."""
+        """Start a job; the function returned waits for the pixels. `ClipError` if there are none."""
         if not self.reading.num_workers:
             self._threads = self._threads or ThreadPoolExecutor(MOST_AT_ONCE, "viper-close-up")
             return self._threads.submit(_close_up_of, job).result

@@ -85,7 +85,7 @@ class SkipBudget:
         return first_time
 
     def skip_late(self, record: SkipRecord) -> bool:
-        """As `skip`, of one that was counted as read."""
+        """`skip` for a clip that was counted as read."""
         self.num_seen -= 1
         self.num_used -= 1
         return self.skip(record)

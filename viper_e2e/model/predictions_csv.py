@@ -1,4 +1,4 @@
-"""predictions_csv.py: how a CSV has each column of `Predictions`, and how it is read back."""
+"""predictions_csv.py: columns of `Predictions` in a CSV, and how to read them back."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Column:
     def in_csv(
         self, values: Values | None, count: int, names: Names, shown: Callable[[float], str]
     ) -> Iterator[TableColumn]:
-        """As it is written; ``shown``: a number that was computed, as text."""
+        """Columns as written; ``shown`` turns a computed number into text."""
         values = [self.unknown] * count if values is None else values
         written = shown if self.kind == "computed" else _WRITTEN[self.kind]
         by_title = np.asarray(values).T if self.each else [values]
@@ -63,7 +63,7 @@ class Column:
             yield TableColumn(title, "text" if self.kind == "text" else "number", map(written, own))
 
     def read(self, rows: Sequence[Sequence[str]], names: Names, path: str | os.PathLike) -> Values | None:
-        """Of its cells in each row of a CSV."""
+        """Values from its cells in each row of a CSV."""
         if self.kind == "text":
             texts = [restored(cell) or self.unknown for (cell,) in rows]
             return texts if any(texts) or not self.is_optional else None
@@ -74,7 +74,7 @@ class Column:
 
 
 def text(title: str, *, unknown: str | None = "", is_optional: bool = False) -> dict[str, Column]:
-    """What a field of `Predictions` that is text is declared with."""
+    """Metadata of a field of `Predictions` that is text."""
     return {"column": Column(title, "text", unknown, is_optional=is_optional)}
 
 

@@ -285,7 +285,7 @@ class ViPER(Pretrained):
         self.decoder = ClipDecoder.for_model(self.config)
 
     def set_reading(self, reading: Reading) -> None:
-        """What the module itself decodes, or has measured, is guarded like the clips that come to it."""
+        """Guard the module's own decoding and measuring like that of the clips it is given."""
         self.set_clip_timeout(reading.clip_timeout_seconds)
         self._second_decoding = SecondDecoding(reading)
 

@@ -185,7 +185,7 @@ def with_interval(value: float, interval: Interval | None) -> str:
 
 
 def shown_score(value: float | None) -> str:
-    """As the tables of a training have it."""
+    """Score in the form of training's tables."""
     return "–" if value is None else f"{value:.4f}"
 
 

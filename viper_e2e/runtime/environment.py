@@ -41,7 +41,7 @@ def explain(error: OSError, path: str | os.PathLike | None = None) -> str:
 
 
 def _free(where: str) -> str:
-    """How much is left where the file was to be, if that is known: other disks may have room."""
+    """Free space where the file was to be, if known: other disks may have room."""
     for folder in Path(where).absolute().parents if where else ():
         try:
             return f" ({shutil.disk_usage(folder).free / 2**20:,.0f} MB)"

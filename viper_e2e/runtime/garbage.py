@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """What is imported and made in this block stays. It would be looked through again and again while it grows,
-    which is a sixth of the CPU time until a model is loaded (pairs of runs by hand)."""
+    """Pause garbage collection while objects that stay are made. They would be scanned again and again as they
+    grow, which is a sixth of the CPU time until a model is loaded (pairs of runs by hand)."""
     if not gc.isenabled():  # within another such block, or because the process wants it so
         yield
         return

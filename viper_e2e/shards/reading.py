@@ -215,7 +215,7 @@ class ShardSet:
         return self.shards[shard].samples[row]
 
     def entries(self) -> list[SampleEntry]:
-        """What the indexes know of all samples."""
+        """Index entries of all samples."""
         return [entry for shard in self.shards for entry in shard.samples]
 
     def clip_id(self, i: int) -> str:

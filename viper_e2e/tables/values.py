@@ -68,7 +68,7 @@ def without_points(names: Sequence[str]) -> dict[str, str] | None:
 def decimal_of(
     cells: Sequence[tuple[int, str]], separator: str, *, are_times: bool = False
 ) -> tuple[str, str | None]:
-    """What stands before the decimals of these (line, cell), and what is wrong with it. Of ``are_times`` a
+    """Decimal separator of these (line, cell), and a complaint about it. In ``are_times`` a
     point does: seconds have thousandths."""
     numbers = [(line, cell) for line, cell in cells if NUMBER.fullmatch(_written(cell))]
     commas = [(line, cell) for line, cell in numbers if "," in cell]

@@ -194,7 +194,7 @@ def scale_of_moments(
 
 
 def reading_of(config: TrainConfig) -> Reading:
-    """How the settings want clips to be read."""
+    """Settings for reading clips."""
     return Reading(
         config.batch_size,
         config.num_workers,

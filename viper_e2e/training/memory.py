@@ -186,5 +186,5 @@ def _smaller(module: ViPER, needs: Needs, clip: PreparedClip) -> Iterator[tuple[
 
 
 def _num_trained(backbone: Backbone) -> int:
-    """How many of its blocks train."""
+    """Number of its blocks that train."""
     return backbone.depth.number if isinstance(backbone.depth, Blocks) else len(backbone.blocks())
