@@ -12,7 +12,7 @@ import pytest
 from support.deadly_renderer import DeadlyRenderClip
 from support.media import make_clip
 
-from viper_e2e.commands import inference, pictures
+from viper_e2e.commands import inference
 from viper_e2e.commands.cli import main
 from viper_e2e.commands.pictures import picture_names
 from viper_e2e.errors import ViperError
@@ -366,7 +366,7 @@ def test_a_clip_of_a_shard_is_rendered_and_a_picture_that_fails_ends_nothing(
 def test_a_clip_that_crashes_while_it_is_rendered_costs_its_video_alone(
     tmp_path, checkpoint, clips, capsys, monkeypatch
 ):
-    monkeypatch.setattr(pictures, "RenderClip", DeadlyRenderClip)
+    monkeypatch.setattr("viper_e2e.report.RenderClip", DeadlyRenderClip)
     named = [tmp_path / name for name in ("dead.mp4", "b.mp4")]
     for path in named:
         path.write_bytes((clips / "a.mp4").read_bytes())
