@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +64,8 @@ class SecondDecoding:
     def begin(self, job: CloseUpJob) -> Callable[[], np.ndarray]:
         """Start a job; the function returned waits for the pixels. `ClipError` if there are none."""
         if not self.reading.num_workers:
-            self._threads = self._threads or ThreadPoolExecutor(MOST_AT_ONCE, "viper-close-up")
+            count = min(MOST_AT_ONCE, os.cpu_count() or 1)
+            self._threads = self._threads or ThreadPoolExecutor(count, "viper-close-up")
             return self._threads.submit(_close_up_of, job).result
         asked = _Asked(job)
         self._waiting.append(asked)
