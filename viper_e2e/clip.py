@@ -192,7 +192,7 @@ MAX_CROP_SIZE = 4_096
 
 @dataclass(frozen=True)
 class CropSpec:
-    """How an image encoder wants a face cut from a frame. Equal specs are cut once."""
+    """Specification of a face crop that an image encoder takes from a frame. Equal specs are cut once."""
 
     size: int
     """Side of the square output, in pixels."""

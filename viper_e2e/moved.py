@@ -60,7 +60,7 @@ _SHOWN = (
     ("0.6", "decoding", "cutting", "LongFile Stretch TAIL_SECONDS cut sound_as_wav"),
     ("0.6", "decoding", "model.records", "seconds_counted_once"),
 )
-"""As `_TABLE`, of what a wing shows in its `__init__.pyi`."""
+"""Like `_TABLE`, for names that a wing shows in its `__init__.pyi`."""
 
 Attached = tuple[Callable[[str], object], Callable[[], list[str]], list[str]]
 
@@ -84,7 +84,7 @@ SHOWN = _moves(_SHOWN)
 
 
 def with_former_names(wing: str, attached: Attached) -> Attached:
-    """What a wing shows (`attached`, by lazy_loader), and what another shows now, with a warning."""
+    """Names that a wing shows (`attached`, by lazy_loader), or another shows now (with a warning)."""
     attribute, listed, names = attached
 
     def __getattr__(name: str) -> object:
@@ -115,7 +115,7 @@ class Finder(Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """As any other module is made."""
+        """Leave the making of the module to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         move = MOVED[module.__name__]

@@ -91,7 +91,7 @@ def set_computing(model: ViPER, options: S, processes: Processes) -> S:
 
 
 def reading_of(options: ScoringOptions) -> Reading:
-    """How the options want clips to be read."""
+    """Settings for reading clips, from the options."""
     return Reading(
         batch_size=options.batch_size,
         num_workers=options.num_workers,

@@ -94,7 +94,7 @@ class Depths(NamedTuple):
         return Depths(tuple({**dict(self.rows), **dict(others.rows)}.items()))
 
     def only(self, names: Collection[str]) -> Depths:
-        """Of these backbones."""
+        """Depths of these backbones."""
         return Depths(tuple(row for row in self.rows if row[0] in names))
 
     @classmethod
@@ -135,7 +135,7 @@ class LaterDepths(NamedTuple):
         return ",".join(map(str, self.phases)) or "none"
 
     def only(self, names: Collection[str]) -> LaterDepths:
-        """Of these backbones."""
+        """Later depths of these backbones."""
         return LaterDepths(tuple(phase for phase in self.phases if phase.backbone in names))
 
     @classmethod

@@ -19,7 +19,7 @@ from viper_e2e.config.bounds import (
 from viper_e2e.config.changes import refuses_changes
 
 FusionKind = Literal["tokens", "concat", "ridge", "ensemble"]
-"""What reads the tokens; `FusionConfig.kind` says what each is."""
+"""Kinds of heads, which read the tokens; `FusionConfig.kind` explains each."""
 
 # --- decoding -----------------------------------------------------------------------------------
 
@@ -34,9 +34,9 @@ class LimitsConfig:
     max_bytes_in_memory: Annotated[int, FROM_1] = 2 * 1024**3
     """Largest clip in a shard, or given as bytes, which is held whole."""
     max_width: Annotated[int, FROM_1] = 8192
-    """Of a picture, in pixels."""
+    """Width of a picture, in pixels."""
     max_height: Annotated[int, FROM_1] = 8192
-    """Of a picture, in pixels."""
+    """Height of a picture, in pixels."""
     max_pixels: Annotated[int, FROM_1] = 36_000_000
     """Most pixels of one picture: 8K video has 33.2 million. Decoders keep up to 17 pictures."""
     max_seconds: Annotated[float, ABOVE_0] = 4 * 3600.0
@@ -66,9 +66,9 @@ class DecodingConfig:
     """The decoder of pictures. `torchcodec` (install it separately) needs FFmpeg's libraries; `nvdec` is
     torchcodec on the GPU's own decoder, and needs `--num-workers 0`."""
     video_track: Annotated[int | None, FROM_1] = None
-    """Which of several picture tracks, from 1 on. None: the file's default one, else the largest picture."""
+    """Picture track to use of several, from 1 on. None: the file's default one, else the largest picture."""
     audio_track: Annotated[int | None, FROM_1] = None
-    """Which of several sound tracks, from 1 on. None: the file's default one, else the first. A
+    """Sound track to use of several, from 1 on. None: the file's default one, else the first. A
     silent one is skipped for the next that is not; commentary and descriptions come last."""
     sound: Literal["spans", "windows", "none"] = "spans"
     """`spans`: only the seconds around each instant. `windows`: the whole stream (published rule)."""
@@ -123,7 +123,7 @@ class BackboneConfig:
     lora_rank: Annotated[int, Bounds(0, 4_096)] = 0
     """Rank of the adapters that train beside the frozen weights (LoRA, Hu et al. 2022; needs peft); 0: none."""
     lora_alpha: Annotated[float, ABOVE_0] = 16.0
-    """What an adapter adds is multiplied by this and divided by `lora_rank`."""
+    """Scale of an adapter's output, which is multiplied by this and divided by `lora_rank`."""
     lora_dropout: Annotated[float, SHARE_BELOW_1] = 0.0
     """Dropout before the adapters, in training."""
 
@@ -180,7 +180,7 @@ class TextualConfig:
     crop: Literal["backbone", "paper"] = "backbone"
     """`backbone`: CLIP's preprocessing of the exact box. `paper`: the same on an integer box, in uint8."""
     align: Literal["box", "eyes"] = "box"
-    """As `visual.align`."""
+    """See `visual.align`."""
     max_sentence_tokens: Annotated[int, WIDTH] = 16
     """Sentences are padded (with attention mask) or cut to this many tokens."""
 
@@ -211,7 +211,7 @@ class MotionConfig:
     crop_size: Annotated[int | None, CROP] = None
     """Side of the crop in pixels; None: what the backbone was trained with."""
     align: Literal["box", "eyes"] = "box"
-    """As `visual.align`."""
+    """See `visual.align`."""
 
 
 @refuses_changes

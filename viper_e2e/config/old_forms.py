@@ -9,7 +9,7 @@ from typing import Any
 from viper_e2e.errors import ViperError
 
 SETTINGS_SCHEMA = 2
-"""Of a run's ``config.yaml``. In 1, which it did not say, the model's settings held some of training alone."""
+"""Schema of a run's ``config.yaml``. Schema 1 was not stated; its model had some settings of training."""
 _OF_BACKBONES = ("train", "gradient_checkpointing")
 
 

@@ -192,7 +192,7 @@ class LoadingConfig:
     max_worker_restarts: Annotated[int, FROM_0] = 1000
     """End the run once more workers than this have crashed or hung in an epoch."""
     on_error: Literal["skip", "raise"] = "skip"
-    """What to do with a clip that cannot be read; `skip` keeps its place with weight 0."""
+    """Action on a clip that cannot be read; `skip` keeps its place with weight 0."""
 
 
 @dataclass(frozen=True)

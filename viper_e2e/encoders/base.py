@@ -61,7 +61,7 @@ class Encoders(nn.ModuleDict):
 
     @classmethod
     def of_model(cls, config: ModelConfig, modalities: Iterable[str], search: Search) -> Encoders:
-        """As the model's settings say, with the weights that a search finds.
+        """Build the encoders of a model's settings, with the weights that a search finds.
 
         `ViperError` for files and settings that make no encoder: they come from strangers, and libraries raise
         all kinds of errors when they read them.
@@ -107,7 +107,7 @@ class Encoder(nn.Module, ABC, Generic[Input]):
     @classmethod
     @abstractmethod
     def of_model(cls, config: ModelConfig, search: Search) -> Encoder:
-        """As the model's settings say, with the weights that a search finds."""
+        """Build the encoder of a model's settings, with the weights that a search finds."""
 
     @abstractmethod
     def inputs(self, clip: ClipView) -> Input:

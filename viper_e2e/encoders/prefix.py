@@ -125,7 +125,7 @@ def run_from_prefix(
     layers: Sequence[int],
     **options: bool,
 ) -> tuple[Float[Tensor, "N L D"], list[Float[Tensor, "N L D"]]]:
-    """How the model ends, and those of the hidden layers read that come after the cut, but for the last.
+    """Run the rest of the model: its output, and the hidden layers read after the cut, but for the last.
 
     ``shortest``: the least input that the model takes. It passes through what comes before all blocks and
     is thrown away there; whatever the model does after its blocks is thus done to ``hidden``.

@@ -66,7 +66,7 @@ class PreparedClip:
     notes: tuple[str, ...] = ()
     """See `DecodedClip`."""
     words: tuple[Cue, ...] = ()
-    """What is said in it, in order."""
+    """The words said in it, in order."""
     frames: UInt8[Tensor, "N H W 3"] | None = None
     """Whole frames beside the parts in `pixels`, where something looks at them."""
     tokens: Mapping[str, ClipTokens] = field(default_factory=dict)

@@ -90,7 +90,7 @@ def _next_commands(model: Path, val_shards: str | None, run: Path) -> Iterator[l
 
 
 def seeds_lines(folder: Path, summary: Mapping[str, Any], first: int, val_shards: str | None) -> str:
-    """Which model of several seeds to go on with, and by which command. ``summary``: as `summarised` has made
+    """Lines on the best model of several seeds, and the next command. ``summary``: as `summarised` has made
     it; without validation none is the best, and the ``first`` stands for all."""
     best = summary.get("best")
     run = folder / f"seed-{first if best is None else best}"
@@ -101,7 +101,7 @@ def seeds_lines(folder: Path, summary: Mapping[str, Any], first: int, val_shards
 
 
 def failed_seeds_line(folder: Path, failed: Mapping[int, str], count: int, *, is_joined: bool) -> str:
-    """Which of ``count`` seeds failed and what goes on with them. ``is_joined``: they were to be one model."""
+    """Line on the seeds, of ``count``, that failed, and how to resume. ``is_joined``: they make one model."""
     which = "; ".join(f"seed {seed}: {why}" for seed, why in failed.items())
     without = f", so that no model was made of all {count}" if is_joined else ", and the mean is of the others"
     again = f"viper train --resume --run-dir {shlex.quote(str(folder))}"

@@ -97,7 +97,7 @@ def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 
 def without_effect(rows: Sequence[TrialRow]) -> list[tuple[str, str, list[str]]]:
-    """Of each trial that is the training of an earlier one over again: its name, that of the other, and the
+    """Trials that repeat the training of an earlier one: each one's name, that of the other, and the
     settings that make no difference."""
     settings = {row.trial: row.settings for row in rows}
     return [

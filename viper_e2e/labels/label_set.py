@@ -58,7 +58,7 @@ class LabelSet:
                 raise ValueError(lack)
 
     def to_json(self) -> dict[str, Any]:
-        """What the corpus states, as plain data; `statistics_to_json` has the rest."""
+        """The corpus's own statements, as plain data; `statistics_to_json` has the rest."""
         return {
             "columns": list(self.columns),
             "minimum": self.minimum,

@@ -19,7 +19,7 @@ class OrderSettings:
     shuffle_window: int = 2048
     """Clips that are shuffled together, as in `EpochOrder`."""
     shares: Sequence[Share] = ()
-    """Of the corpora of a mixture; empty: each clip is once in an epoch."""
+    """Shares of a mixture's corpora; empty: each clip is once in an epoch."""
 
     def __post_init__(self) -> None:
         clips_per_epoch(self.shares)
@@ -46,7 +46,7 @@ class ProcessShare:
 
     index: int = 0
     count: int = 1
-    """Of all processes."""
+    """Number of processes."""
     accumulation: int = 1
     """Forward passes of each process per step."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Split = Literal["train", "val"]
-"""What a run does with a clip: trains on it or validates on it."""
+"""Use of a clip in a run: to train or to validate on."""
 
 
 class ClipKey(NamedTuple):

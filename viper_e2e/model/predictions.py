@@ -257,7 +257,7 @@ class Predictions:
 COLUMNS: dict[str, Column] = {
     one.name: one.metadata["column"] for one in fields(Predictions) if "column" in one.metadata
 }
-"""What `Predictions` have of each clip, by the name of its field."""
+"""Columns of `Predictions`, by the names of their fields."""
 IN_CSV = {name: column for name, column in COLUMNS.items() if column.title}
 
 

@@ -35,7 +35,7 @@ class Column:
     """In a CSV; empty: it is in memory alone, and in none."""
     kind: Literal["text", "flag"] | NumberKind
     unknown: str | bool | float | None
-    """Of a clip of which nothing is known."""
+    """Value for a clip about which nothing is known."""
     each: Each = ""
     is_optional: bool = False
     """Whether None stands for a column that says nothing of any clip."""

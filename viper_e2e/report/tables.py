@@ -141,7 +141,7 @@ def group_tables(scores: GroupScores) -> list[Table]:
 
 
 def _over_of_groups(groups: Mapping[str, TaskScores]) -> list[str]:
-    """What intervals were drawn over; a group of one subject draws its clips, whatever others draw."""
+    """Units of intervals; a group of one subject draws its clips, whatever others draw."""
     with_any = {without_controls(group): one for group, one in groups.items() if one.intervals}
     over = {one.over for one in with_any.values()}
     of_clips = [group for group, one in with_any.items() if one.over == "clips"]

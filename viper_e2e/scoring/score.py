@@ -74,9 +74,9 @@ class Hooks:
     """Hooks for the clips of this process as they pass; windows have none."""
 
     cached: Callable[[str], Any] | None = None
-    """As in `ClipStream`."""
+    """See `ClipStream`."""
     quarantine: Quarantine | None = None
-    """As in `ClipStream`."""
+    """See `ClipStream`."""
     on_batch: OnBatch | None = None
     """Called with each batch; of several sets of hidden modalities, with the output of the first."""
     on_clip: Callable[[int, Any], None] | None = None

@@ -42,7 +42,7 @@ class TaskScores:
     notes: str = ""
     """Notes beside them."""
     over: Over = "clips"
-    """What the intervals are over."""
+    """Units of the intervals."""
     caution: str = ""
     """See `Drawn`."""
     num_drawn: int = 0

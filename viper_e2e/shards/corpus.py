@@ -28,7 +28,7 @@ class Corpus:
     shards: tuple[ShardIndex, ...]
     labels: LabelSet | None
     weight: float | None = None
-    """Of its clips among those of an epoch; ``None`` for all corpora: each clip once."""
+    """Weight of its clips in an epoch; ``None`` for all corpora: each clip once."""
 
     def __len__(self) -> int:
         return sum(self.shard_sizes)

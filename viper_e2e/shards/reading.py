@@ -47,7 +47,7 @@ class ShardSet:
 
     limits: ShardLimits
     labels: LabelSet | None
-    """Of all shards, in this order."""
+    """Labels of all shards, in this order."""
     shards: tuple[ShardIndex, ...]
     named_corpora: tuple[Corpus, ...]
     """Corpora that were given names, in their order; empty: all shards are one corpus."""
