@@ -14,8 +14,10 @@ from viper_e2e.commands.cli import main
 from viper_e2e.config import Size
 from viper_e2e.errors import ViperError
 from viper_e2e.experiments.many_trainings import ManyTrainings
+from viper_e2e.experiments.outcome import Failed, Outcome, Run
 from viper_e2e.loading import ClipCache
-from viper_e2e.training import data
+from viper_e2e.report import RunLog
+from viper_e2e.training import DivergedError, data
 
 SLOW, LONG = pytest.mark.slow, pytest.mark.campaign
 SHORT = ("--epochs=2", "--modalities=visual")
@@ -207,6 +209,39 @@ def test_clips_are_predicted_from_what_is_held(corpus, vit, tmp_path, work):
     plain = load(outcome.best).predict([val.read(i) for i in range(len(val))])
     told = np.array([[row["intensities"][name] for name in ("joy", "fear")] for row in plain])
     np.testing.assert_allclose(predictions.predicted, told, atol=1e-5)
+
+
+def test_a_run_that_diverges_fails_alone_and_after_a_signal_none_follows(corpus, tmp_path):
+    base = settings(corpus, tmp_path / "run")
+    begun = []
+
+    class Many(ManyTrainings):
+        def __init__(self):
+            self.code, self.said = 0, []
+
+        def tell(self, text, style=""):
+            self.said.append(text)
+
+        def train(self, run, begun=lambda: None):
+            begun()
+            if run.train.seed == 1:
+                raise DivergedError("step 3: not finite", "lower --lr")
+            self.code = 130 if run.train.seed == 3 else 0
+            return None if self.code else Outcome(run, RunLog(()), was_there=False)
+
+    def runs():
+        for seed in range(5):
+            # Each is asked for when those before have ended.
+            assert len(begun) == seed
+            yield Run(f"seed {seed}", replace(base, train=replace(base.train, seed=seed)))
+
+    many = Many()
+    ended = list(many.each(runs(), lambda: begun.append(1)))
+    assert [run.name for run, _ in ended] == ["seed 0", "seed 1", "seed 2"]
+    assert [isinstance(one, Outcome) for _, one in ended] == [True, False, True]
+    assert ended[1][1] == Failed("step 3: not finite")
+    assert many.said == ["seed 1 failed: step 3: not finite; lower --lr"]
+    assert many.code == 130
 
 
 def test_room_is_made_by_letting_go_of_single_objects():
