@@ -291,7 +291,7 @@ def test_workers_decode_again_bitwise_what_this_process_does(clip, model):
 def test_a_clip_that_ends_its_second_decoding_is_left_out_by_name_and_the_others_are_not(
     clip, tmp_path, monkeypatch, how, why
 ):
-    monkeypatch.setattr(second_decoding, "_close_up_of", deadly_close_ups.close_up_of)
+    monkeypatch.setattr(second_decoding, "close_up_of", deadly_close_ups.close_up_of)
     path = tmp_path / f"{how}.mp4"
     path.write_bytes(clip.read_bytes())
     guarded = model_of(config_of())

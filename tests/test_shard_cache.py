@@ -25,7 +25,6 @@ from viper_e2e.shards import (
     ShardSet,
     cache_name,
     remote,
-    shard_cache,
     whole_shards,
 )
 from viper_e2e.shards.shard_cache import CachedFile
@@ -238,33 +237,35 @@ def test_a_shard_is_fetched_by_one_at_a_time_and_found_by_the_others(tmp_path):
 
 def test_room_that_one_was_given_is_not_given_to_another_at_the_same_moment(tmp_path, monkeypatch):
     first, second = (ShardCache(str(tmp_path), max_bytes=1500) for _ in range(2))
-    release, given = shard_cache._Lock.release, []
+    open_file, asked = Path.open, []
 
-    def ask_then(lock: shard_cache._Lock) -> None:
-        release(lock)
-        if lock._path.name == "room.lock" and not given:
-            given.append(None)
-            given.append(second.hold("b" * 64, 1000))
+    def ask_first(path: Path, *how, **more):
+        if path.suffix == ".part" and not asked:
+            asked.append(path)
+            with pytest.raises(BusyError):
+                second.hold("b" * 64, 1000)
+        return open_file(path, *how, **more)
 
-    monkeypatch.setattr(shard_cache._Lock, "release", ask_then)
+    monkeypatch.setattr(Path, "open", ask_first)
     assert first.hold("a" * 64, 1000) is not None
-    assert given == [None, None]
+    assert asked
+    assert second.hold("b" * 64, 1000) is None
 
 
 def test_a_shard_that_is_settled_while_the_folder_is_read_is_counted(tmp_path, monkeypatch):
     first, second = (ShardCache(str(tmp_path), max_bytes=1500) for _ in range(2))
     file = first.hold("a" * 64, 1000)
     file.write(bytes(1000))
-    read, reads = ShardCache._files, []
+    read, reads = os.scandir, []
 
-    def missing_it(cache: ShardCache):
-        reads.append(1)
+    def missing_it(folder: Path):
+        reads.append(folder)
         if len(reads) == 1:  # read after the old name is gone and before the new one is there
             file.settle()
             return iter(())
-        return read(cache)
+        return read(folder)
 
-    monkeypatch.setattr(ShardCache, "_files", missing_it)
+    monkeypatch.setattr(os, "scandir", missing_it)
     assert second.hold("b" * 64, 1000, in_use=["a" * 64]) is None
 
 

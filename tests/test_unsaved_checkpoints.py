@@ -139,14 +139,14 @@ def test_a_stopped_run_does_not_claim_what_it_could_not_save(corpus, tmp_path, d
 def full_logs(monkeypatch) -> set[str]:
     """Names of the logs for which there is no room."""
     names: set[str] = set()
-    write = run_folder._append
+    write = run_folder.append_lines
 
     def append(path: Path, more: list[str]) -> None:
         if path.name in names:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, more)
 
-    monkeypatch.setattr(run_folder, "_append", append)
+    monkeypatch.setattr(run_folder, "append_lines", append)
     return names
 
 

@@ -66,7 +66,7 @@ class SecondDecoding:
         if not self.reading.num_workers:
             count = min(MOST_AT_ONCE, os.cpu_count() or 1)
             self._threads = self._threads or ThreadPoolExecutor(count, "viper-close-up")
-            return self._threads.submit(_close_up_of, job).result
+            return self._threads.submit(close_up_of, job).result
         asked = _Asked(job)
         self._waiting.append(asked)
         self._hand_out()
@@ -91,7 +91,7 @@ class SecondDecoding:
             asked = self._waiting.popleft()
             if self._pool is None:
                 self._pool = WorkerPool(
-                    _close_up_of,
+                    close_up_of,
                     count,
                     time_limit_seconds=self.reading.clip_timeout_seconds,
                     max_restarts=self.reading.max_restarts,
@@ -121,5 +121,6 @@ class SecondDecoding:
         return outcome
 
 
-def _close_up_of(job: CloseUpJob) -> np.ndarray:
+def close_up_of(job: CloseUpJob) -> np.ndarray:
+    """`close_up`, as a worker's task."""
     return close_up(*job)

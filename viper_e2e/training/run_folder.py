@@ -94,7 +94,7 @@ class RunFolder:
         """Append to the logs what they lack, of each all or nothing."""
         for file, lines in list(self.unwritten.items()):
             try:
-                _append(self.path / file, lines)
+                append_lines(self.path / file, lines)
             except OSError as error:
                 if file not in self._refusals:
                     told = "not written ({error}); training continues, and it is tried again with each line"
@@ -176,7 +176,7 @@ class RunFolder:
         return lock
 
 
-def _append(path: Path, lines: Sequence[str]) -> None:
+def append_lines(path: Path, lines: Sequence[str]) -> None:
     """All of them or none. `OSError` where they cannot be written."""
     is_torn = _ends_midway(path)
     size = path.stat().st_size if path.exists() else 0
