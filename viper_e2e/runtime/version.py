@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 VERSIONS_OF = [
     "viper-e2e",
