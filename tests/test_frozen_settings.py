@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import FrozenInstanceError, is_dataclass, replace
+from dataclasses import FrozenInstanceError, dataclass, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -27,7 +27,16 @@ KINDS = {
 
 def test_no_dataclass_of_settings_can_be_changed():
     assert {ModelConfig, TrainConfig, config.EvalConfig, config.PackConfig, SettingsFile} <= KINDS
-    assert [kind.__name__ for kind in KINDS if not kind.__dataclass_params__.frozen] == []
+    changeable = {kind for kind in KINDS if not kind.__dataclass_params__.frozen}
+    assert changeable == {config.RecipeOptions, config.FoldRecipeOptions}
+
+
+def test_a_recipe_inherits_its_options_by_a_plain_dataclass():
+    @dataclass(kw_only=True)
+    class Options(config.FoldRecipeOptions):
+        views: str = "front"
+
+    assert Options(corpus=Path("corpus"), out=Path("shards")).views == "front"
 
 
 def test_whoever_changes_one_is_told_what_to_write():

@@ -66,8 +66,7 @@ def test_what_is_odd_about_the_shards_is_told_once_a_command(corpus, tmp_path, c
 
     def odd(*given):
         shards = open_labelled(*given)
-        shards.problems += ("something is odd",)
-        return shards
+        return shards.with_problems([*shards.problems, "something is odd"])
 
     monkeypatch.setattr(data, "open_labelled", odd)
     more = ["--epochs=1", "--modalities=visual,audio" if "--retrain" in command else "--modalities=visual"]

@@ -109,7 +109,9 @@ GROUPS = {"table": "for what the table does not say"}
 """Headings of ``--help``, by the name of the group."""
 
 
-@dataclass(frozen=True, kw_only=True)
+# Not frozen, unlike all other options: people's recipes inherit from these two by a plain `@dataclass`, which
+# Python does not allow of a frozen one.
+@dataclass(kw_only=True)
 class RecipeOptions:
     """Pack a corpus into shards."""
 
@@ -126,7 +128,7 @@ class RecipeOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class FoldRecipeOptions(RecipeOptions):
     """Pack a corpus that is reported by folds into shards."""
 
