@@ -14,10 +14,10 @@ import pytest
 import torch
 from support import ROOT
 from support.models import decoded
-from support.training_runs import make_corpus, run, same, weights
+from support.training_runs import make_corpus, run, same, settings, weights
 
 import viper_e2e
-from viper_e2e.commands.cli import main
+from viper_e2e.commands.cli import main, train
 from viper_e2e.config import ModelConfig, VisualConfig, model_config_from_dict, with_settings
 from viper_e2e.config.depth import Depths
 from viper_e2e.config.modalities import MODALITIES, Modality, register, unregister
@@ -108,6 +108,19 @@ def test_a_run_learns_with_it_frozen_or_trained_and_reuses_its_tokens_bitwise(co
     main(["ablate", f"--checkpoint={plain}", f"--shards={corpus}/shards/val-*.tar", f"--out={tmp_path / 'a'}"])
     rows = json.loads((tmp_path / "a/ablation.json").read_text())["rows"]
     assert sorted(row["modalities"] for row in rows) == [["loudness"], ["visual"], ["visual", "loudness"]]
+
+
+def test_a_run_with_settings_of_it_goes_on_with_the_same_alone(corpus, tmp_path):
+    for width in (4, 8):
+        text = f"model:\n  extra_modalities: {{loudness: {{width: {width}}}}}\n"
+        (tmp_path / f"{width}.yaml").write_text(text, encoding="utf-8")
+    words = ("--modalities=loudness", "--batch-size=2", "--max-steps=1")
+    folder = run(corpus, tmp_path / "run", f"--config={tmp_path / '4.yaml'}", *words)
+    going_on = ("--resume", "--max-steps=2")
+    run(corpus, folder, f"--config={tmp_path / '4.yaml'}", *words, *going_on)
+    other = settings(corpus, folder, f"--config={tmp_path / '8.yaml'}", *words, *going_on)
+    with pytest.raises(ViperError, match=r"loudness\.width: 8; the run has 4$"):
+        train(other)
 
 
 def test_it_is_saved_with_its_settings_and_loads(tmp_path):

@@ -200,9 +200,10 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
 
 
 def _is_same(name: str, before: object, now: object) -> bool:
-    """Whether two values mean the same: what has a language of its own can be written in several ways."""
-    kind = _WORDED.get(name)
-    return before == now if kind is None else kind.parse(before) == kind.parse(now)
+    """Whether two values mean the same, however they are written; an empty group of settings is none."""
+    if kind := _WORDED.get(name):
+        return kind.parse(before) == kind.parse(now)
+    return before == now or (before in (None, {}) and now in (None, {}))
 
 
 def _is_moved(name: str, before: object, now: object) -> bool:
