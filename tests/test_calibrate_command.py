@@ -204,7 +204,7 @@ def test_what_could_not_be_compared_is_said_and_a_copy_is_written_elsewhere(trai
     copy = tmp_path / "copy"
     assert main(["calibrate", *words(alone, corpus, "val", f"--to={copy}", "--numbers=isotonic")]) == 0
     assert "its run folder is not here" in (said := capsys.readouterr()).out + said.err
-    assert "valence has 26 labelled clips of at least 40" in said.out + said.err
+    assert "valence has 26 labelled clips of at least 59" in said.out + said.err
     assert set(viper_e2e.load(copy).calibration.tasks) == {"mood", "units"}
     assert viper_e2e.load(alone).calibration is None
     assert main(["calibrate", *words(alone, corpus, "val", f"--to={copy}")]) == 1

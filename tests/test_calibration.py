@@ -235,8 +235,9 @@ def test_too_few_clips_are_refused_in_one_line_and_a_task_that_lacks_labels_is_l
         ViperError, match=r"too few clips to calibrate: mood has 15 labelled clips of at least 20"
     ):
         fit_calibration(predictions(said, true), CalibrationMethod(), "x")
-    with pytest.raises(ViperError, match="at least 109"):
-        fit_calibration(predictions(*world(60)), CalibrationMethod(coverage=0.99), "x")
+    with pytest.raises(ViperError, match="mood has 197 labelled clips of at least 198"):
+        fit_calibration(predictions(*world(197)), CalibrationMethod(coverage=0.99), "x")
+    assert fit_calibration(predictions(*world(198)), CalibrationMethod(coverage=0.99), "x", num_resamples=2)
     said, true = world(60)
     true[5:, :3] = np.nan
     made, _, notes = fit_calibration(predictions(said, true), CalibrationMethod(), "x")

@@ -77,7 +77,10 @@ def fit_calibration(
         wanted = fewest(task, method)
         if first.sum() < wanted[0] or (~first).sum() < wanted[1]:
             of_subjects = " in two halves without a common subject" if _has_map(task, method) else ""
-            lacking.append(f"{task.name} has {len(own)} labelled clips of at least {sum(wanted)}{of_subjects}")
+            least = (
+                max(2 * wanted[0] - 1, 2 * wanted[1]) if wanted[0] else wanted[1]
+            )  # the first half is the larger
+            lacking.append(f"{task.name} has {len(own)} labelled clips of at least {least}{of_subjects}")
             continue
         fitted, told = _fit_task(task, columns, own, first, method)
         reports.append(_report(task, columns, own.only(~first), fitted, num_resamples))
