@@ -88,8 +88,8 @@ def settings_page() -> str:
         "The tables from `RunConfig` on are settings of a run: options of `viper train` (`--batch-size 8`).",
         "The tables before are settings of the model. Their options begin with `--model.`",
         "(`--model.decoding.num-frames 16`), and a checkpoint saves them. `viper train --print-config` prints",
-        "all settings of a preset as a YAML file. Defaults are those before a preset is applied: the preset `base`",
-        "changes some (`lr`, `mixed_precision`, `fusion.kind`, …).",
+        "all settings of a preset as a YAML file. Defaults are those before a preset is applied: the preset",
+        "`base` changes some (`lr`, `mixed_precision`, `fusion.kind`, …).",
     ]
     for name in SETTINGS:
         module = import_module(f"viper_e2e.config.{name}")
