@@ -95,3 +95,10 @@ def test_a_model_is_decoded_by_other_settings_from_then_on():
     model.set_decoding(replace(model.config.decoding, audio_track=2))
     assert model.config.decoding.audio_track == model.decoder.config.audio_track == 2
     assert made == micro()
+
+
+def test_a_model_that_is_made_says_how_it_comes_to_other_settings():
+    model = ViPER(micro())
+    with pytest.raises(AttributeError, match=r"make another, or model\.set_decoding\(…\)"):
+        model.config = with_settings(model.config, {"decoding.limits.max_seconds": 3.0})
+    assert model.config.decoding.limits.max_seconds == model.decoder.config.limits.max_seconds != 3.0

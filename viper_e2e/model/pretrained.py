@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ class Pretrained(nn.Module):
     import huggingface_hub with every model.
     """
 
-    config: ModelConfig
+    _config: ModelConfig
     labels: LabelSet
     modalities: tuple[str, ...]
     encoders: Encoders
@@ -60,6 +60,15 @@ class Pretrained(nn.Module):
 
         @property
         def backbones(self) -> dict[str, Backbone]: ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """The settings it is made of."""
+        return self._config
+
+    @config.setter
+    def config(self, _: ModelConfig) -> NoReturn:
+        raise AttributeError("a model keeps the settings it is made of: make another, or model.set_decoding(…)")
 
     content_id: str | None = None
     """Identity of a loaded model and its backbones by content; 64 hex digits."""

@@ -83,7 +83,7 @@ class ViPER(Pretrained):
         nn.Module.__init__(self)
         self.modalities = in_order(config.modalities)
         config = with_own_settings(config)
-        self.config, self.labels = config, labels
+        self._config, self.labels = config, labels
         self._reads_words = reads_words(self.modalities)
         self.decoder = ClipDecoder.for_model(config)
         self.faces = FaceCropper(config.faces)
@@ -281,7 +281,7 @@ class ViPER(Pretrained):
 
     def set_decoding(self, decoding: DecodingConfig) -> None:
         """Clips are decoded by these settings from now on: other limits, other tracks."""
-        self.config = replace(self.config, decoding=decoding)
+        self._config = replace(self.config, decoding=decoding)
         self.decoder = ClipDecoder.for_model(self.config)
 
     def set_reading(self, reading: Reading) -> None:
