@@ -53,6 +53,18 @@ def test_the_python_lines_run(tmp_path, monkeypatch):
         assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test).failed == 0
 
 
+@pytest.mark.slow
+def test_the_scripts_on_the_page_of_the_api_run(tmp_path, corpus, monkeypatch):
+    ViPER(micro()).save_pretrained(tmp_path / "RUN/checkpoints/best")
+    (tmp_path / "shards").symlink_to(corpus / "shards")
+    monkeypatch.chdir(tmp_path)
+    scripts = re.findall(r"```py\n(.*?)```", PAGES[ROOT / "docs/reference/api.md"], re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        exec(script.replace("tiny", "micro").replace("Accelerator()", "Accelerator(cpu=True)"), {})
+    assert (tmp_path / "runs/one/checkpoints/last/model.safetensors").is_file()
+
+
 MODULES = [
     name
     for name in tracked(
