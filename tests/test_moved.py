@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from viper_e2e import __version__
-from viper_e2e.moved import MOVED, SHOWN
+from viper_e2e.moved import MOVED, REPLACED, SHOWN
 
 
 @pytest.mark.parametrize("before", sorted(MOVED))
@@ -42,6 +42,16 @@ def test_a_wing_gives_what_it_showed_before_and_says_who_shows_it_now(before):
     with pytest.warns(DeprecationWarning, match=re.escape(f"{before} is {SHOWN[before].now} now")):
         former = getattr(importlib.import_module(wing), name)
     assert former is getattr(importlib.import_module(wing_now), name_now)
+
+
+@pytest.mark.parametrize("before", sorted(REPLACED))
+def test_an_import_of_what_is_replaced_says_what_to_write(before):
+    wing, name = before.rsplit(".", 1)
+    with pytest.raises(ImportError, match=rf"^{re.escape(before)} is no longer there; write ") as caught:
+        exec(f"from {wing} import {name}")
+    wing_now, name_now = re.search(r"(viper_e2e\.\w+)\.(\w+)", str(caught.value).partition("write")[2]).groups()
+    assert hasattr(importlib.import_module(wing_now), name_now)
+    assert tuple(map(int, __version__.split(".")[:2])) <= (0, 8), f"delete {before} from moved.py"
 
 
 @pytest.mark.slow

@@ -62,6 +62,15 @@ _SHOWN = (
 )
 """Like `_TABLE`, for names that a wing shows in its `__init__.pyi`."""
 
+REPLACED = {
+    "viper_e2e.scoring.Intervals": "intervals of viper_e2e.scoring.TaskScores",
+    "viper_e2e.scoring.measure": "viper_e2e.scoring.scores_of(predictions)",
+    "viper_e2e.shards.Mixture": "viper_e2e.shards.ShardSet.mixed(corpora, option)",
+    "viper_e2e.training.RidgeTrainer": "viper_e2e.training.open_trainer(settings, accelerator)",
+    "viper_e2e.training.num_trials": "num_trials of viper_e2e.experiments.read_plan(path)",
+}
+"""Names that wings showed in 0.5 and no object has now, and what a script writes instead; until 0.8."""
+
 Attached = tuple[Callable[[str], object], Callable[[], list[str]], list[str]]
 
 
@@ -84,10 +93,15 @@ SHOWN = _moves(_SHOWN)
 
 
 def with_former_names(wing: str, attached: Attached) -> Attached:
-    """Names that a wing shows (`attached`, by lazy_loader), or another shows now (with a warning)."""
+    """Names that a wing shows (`attached`, by lazy_loader), or another shows now (with a warning).
+
+    `ImportError`, whose message an import shows, for one in whose place something else is written.
+    """
     attribute, listed, names = attached
 
     def __getattr__(name: str) -> object:
+        if replaced := REPLACED.get(f"{wing}.{name}"):
+            raise ImportError(f"{wing}.{name} is no longer there; write {replaced}")
         move = SHOWN.get(f"{wing}.{name}")
         if move is None:
             return attribute(name)

@@ -2,4 +2,6 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from viper_e2e.moved import with_former_names
+
+__getattr__, __dir__, __all__ = with_former_names(__name__, lazy_loader.attach_stub(__name__, __file__))
