@@ -237,7 +237,7 @@ def test_a_setting_that_came_later_parts_no_model_from_its_journals(model, monke
     monkeypatch.setattr("viper_e2e.scoring.journal.digest", lambda parts: counted.append(str(parts)) or "")
     identity_of(model, EvalConfig(checkpoint="model", shards="a.tar", out="out"))
     assert "extra_modalities" not in counted[0]
-    monkeypatch.setattr(model, "_config", replace(model.config, extra_modalities={"pulse": {"rate": 30}}))
+    monkeypatch.setattr(type(model), "config", replace(model.config, extra_modalities={"pulse": {"rate": 30}}))
     identity_of(model, EvalConfig(checkpoint="model", shards="a.tar", out="out"))
     assert "'extra_modalities': {'pulse': {'rate': 30}}" in counted[1]
 
