@@ -11,6 +11,7 @@ import posixpath
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from html import escape
 from importlib import import_module
 from pathlib import Path
@@ -113,7 +114,8 @@ def _rows(node: ast.ClassDef, kind: type) -> Iterator[list[str]]:
         if not isinstance(field, ast.AnnAssign):
             continue
         name = ast.unparse(field.target)
-        told = " ".join(_paragraphs(field_docs(kind)[name]))
+        group = vars(sys.modules[kind.__module__]).get(ast.unparse(field.annotation))
+        told = " ".join(_paragraphs(field_docs(kind)[name] or (group.__doc__ if is_dataclass(group) else "")))
         cells = [name, _type(field.annotation, kind), _default(field.value, getattr(kind, name, None))]
         # Markdown has no way to write a bar between backticks in a table.
         setting, typed, default = (f"<code>{_cell(escape(cell))}</code>" if cell else "" for cell in cells)

@@ -36,6 +36,7 @@ def test_every_setting_stands_in_a_table_with_its_default(kind):
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| <code>")]
     assert [row[0] for row in rows] == [f"| <code>{field.name}</code>" for field in fields(kind)]
     assert all(len(row) == 4 for row in rows)
+    assert all(row[3].strip(" |") for row in rows), "each has a meaning"
 
 
 @pytest.mark.parametrize(

@@ -236,9 +236,9 @@ class FusionConfig:
 
     kind: FusionKind = "tokens"
     """`tokens`: a stream per modality into perceiver-pytorch. `concat`: the published channel concatenation.
-    `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: the mean
-    of a ridge and of networks that learn alone: `tokens` and, with a `hidden_dim`, one hidden layer on what
-    the ridge reads (`--head` sets it)."""
+    `ridge`: linear in each modality's mean, deviation and change, fitted in closed form. `ensemble`: half of it
+    a ridge, half networks that learn alone: `tokens` and, with a `hidden_dim`, one hidden layer on what the
+    ridge reads (`--head` sets it)."""
     change: bool = False
     """Append to each token its difference from the clip's mean (`tokens`, `ensemble`)."""
     dim: Annotated[int, WIDTH] = 256
@@ -251,8 +251,8 @@ class FusionConfig:
     hidden_dropout: Annotated[float, SHARE_BELOW_1] = 0.5
     """Before and after that layer (`ensemble`)."""
     num_latents: Annotated[int, WIDTH] = 64
-    """Number of learned latents of the Perceiver (`tokens`, `concat`, `ensemble`), as all settings below to
-    `dropout`."""
+    """Number of learned latents of the Perceiver; this and the settings from here to `dropout` are for
+    `tokens`, `concat` and `ensemble`."""
     latent_dim: Annotated[int, WIDTH] = 256
     """Width of a latent."""
     depth: Annotated[int, LAYERS] = 2
@@ -282,6 +282,7 @@ class ModelConfig:
     """Everything that decides what `ViPER` computes; saved beside its weights."""
 
     modalities: tuple[str, ...] = ("visual", "audio", "textual")
+    """Ways of reading a clip (`--modalities` sets them)."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
     visual: VisualConfig = field(default_factory=VisualConfig)

@@ -26,9 +26,10 @@ class IndexConfig:
 class PackConfig:
     """Pack clips and labels into shards, one set per split."""
 
-    videos: str = option(help="folder of clips (mp4 mov mkv webm avi flv)")
+    videos: str = option(help="folder of clips (mp4, mov, mkv, webm, avi, mpg, wmv and others)")
     labels: list[str] = option(
-        help="table (csv, tsv, xlsx): File_ID, Split, one column per emotion; given again with titles, "
+        help="table (csv, tsv, xlsx, parquet): File_ID, Split, one column per emotion; or a folder of labels "
+        "by frame; given again with titles, "
         "e.g. --labels Valence,Arousal: only these columns are emotions",
     )
     out: str = option(help="folder for the shards")
