@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.training_runs import arguments, lines, make_corpus, run, same, weights
+from support.training_runs import arguments, lines, make_corpus, same, weights
 
 from viper_e2e.commands.parsing import parse_train
 from viper_e2e.config import PRESETS, LaterDepths, backbones_of
@@ -141,9 +141,11 @@ def test_the_head_learns_first_and_a_run_goes_on_bitwise(
 ):
     words = [f"--recipe={recipe}", "--epochs=4", f"--backbone=visual={pretrained}", "--batch-size=2"]
     words += [f"--val-shards={corpus}/shards/val-*.tar", f"--unfreeze-at=3:visual={depth}"]
-    whole = run(corpus, tmp_path / "whole", *words)
+    # Each in a process of its own, with as many threads: sums depend on their number.
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    child = fork_server.fork("train", arguments(corpus, whole, *words))
+    assert child.wait() == 0, child.said
     assert "val" in lines(whole, "metrics.jsonl")[0]
-    halves = tmp_path / "halves"
     child = fork_server.fork("stop", arguments(corpus, halves, *words), 10, 15)
     assert child.wait() == 143, child.said
     child = fork_server.fork("train", arguments(corpus, halves, *words, "--resume"))
