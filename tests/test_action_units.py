@@ -16,6 +16,7 @@ from viper_e2e.config.presets import micro
 from viper_e2e.encoders import TokenCache
 from viper_e2e.encoders.action_units import ActionUnitEncoder
 from viper_e2e.errors import ViperError
+from viper_e2e.loading import Reading
 from viper_e2e.model.viper import ViPER
 
 ENCODER = ActionUnitEncoder(ActionUnitConfig())
@@ -276,7 +277,7 @@ def test_a_model_hands_the_limit_of_a_clip_to_its_encoders(py_feat):
     py_feat()
     config = with_settings(micro(), {"modalities": ("action_units",), "action_units.source": "py-feat"})
     model = ViPER(config)
-    model.set_clip_timeout(7.0)
+    model.set_reading(Reading(clip_timeout_seconds=7.0))
     assert model.encoders["action_units"].clip_timeout_seconds == 7.0
 
 

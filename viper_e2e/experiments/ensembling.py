@@ -95,5 +95,5 @@ def _joined(folders: Sequence[Path]) -> ViPER:
     joined = build_fusion(fusion, widths, len(model.labels), model.labels.in_unit_interval, scale)
     assert isinstance(joined, MembersFusion), "more than one"
     joined.members = nn.ModuleList(heads)
-    model.config, model.fusion = replace(model.config, fusion=fusion), joined
+    model.set_fusion(joined, fusion)
     return model

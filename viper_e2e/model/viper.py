@@ -17,6 +17,7 @@ from viper_e2e.config import (
     DecodingConfig,
     Depths,
     Frozen,
+    FusionConfig,
     ModelConfig,
     backbones_of,
     in_order,
@@ -240,8 +241,7 @@ class ViPER(Pretrained):
     ) -> PreparedClip:
         """The least of a clip that makes a later pass bitwise equal to the one that had this cache.
 
-        ``prefixes``: with what partly trained encoders begin with, several times as large as the pictures that
-        it takes the place of.
+        ``prefixes``: with those of partly trained encoders, several times as large as the pictures replaced.
         `ViperError` without the tokens of an encoder that is frozen: nothing of the clip is left for it.
         """
         clip = clip if cache is None else cache.with_tokens(clip)
@@ -274,19 +274,19 @@ class ViPER(Pretrained):
         for encoder in self.encoders.values():
             encoder.to_compute_dtype(dtype)
 
-    def set_clip_timeout(self, seconds: float) -> None:
-        """Seconds that an encoder's own process may spend on one clip."""
-        for encoder in self.encoders.values():
-            encoder.clip_timeout_seconds = seconds
-
     def set_decoding(self, decoding: DecodingConfig) -> None:
         """Clips are decoded by these settings from now on: other limits, other tracks."""
         self._config = replace(self.config, decoding=decoding)
         self.decoder = ClipDecoder.for_model(self.config)
 
+    def set_fusion(self, fusion: FusionHead, settings: FusionConfig) -> None:
+        """Fuse by this head from now on, which was built from these settings."""
+        self._config, self.fusion = replace(self.config, fusion=settings), fusion
+
     def set_reading(self, reading: Reading) -> None:
         """Guard the module's own decoding and measuring like that of the clips it is given."""
-        self.set_clip_timeout(reading.clip_timeout_seconds)
+        for encoder in self.encoders.values():
+            encoder.clip_timeout_seconds = reading.clip_timeout_seconds
         self._second_decoding = SecondDecoding(reading)
 
 
