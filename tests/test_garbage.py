@@ -18,6 +18,7 @@ from viper_e2e.runtime import without_collecting
 def collections() -> Iterator[list[int]]:
     """The generation of each collection, as they come."""
     seen: list[int] = []
+    gc.unfreeze()  # what conftest.py has frozen: a command begins without
 
     def note(phase: str, info: dict[str, int]) -> None:
         if phase == "start":
@@ -26,6 +27,7 @@ def collections() -> Iterator[list[int]]:
     gc.callbacks.append(note)
     yield seen
     gc.callbacks.remove(note)
+    gc.freeze()
 
 
 def test_what_is_made_meanwhile_is_looked_through_neither_then_nor_at_once(collections):
@@ -35,6 +37,14 @@ def test_what_is_made_meanwhile_is_looked_through_neither_then_nor_at_once(colle
     assert gc.isenabled()
     young = {id(one) for generation in (0, 1) for one in gc.get_objects(generation)}
     assert not young & set(map(id, made))
+
+
+def test_what_the_process_has_frozen_stays_frozen():
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with without_collecting():
+        pass
+    assert gc.get_freeze_count() == frozen > 0
 
 
 def test_cycles_are_looked_for_again_after_an_error():

@@ -20,9 +20,11 @@ def without_collecting() -> Iterator[None]:
         yield
     finally:
         # There and back, all of it comes into the oldest generation unseen. Left in the youngest, it would be
-        # looked through at once: a quarter of a second.
-        gc.freeze()
-        gc.unfreeze()
+        # looked through at once: a quarter of a second. What the process itself has frozen would come back too,
+        # and every later search would take the longer.
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 
