@@ -244,6 +244,7 @@ def test_an_inner_split_chooses_the_epoch_that_predicts(words, tmp_path):
     assert len(rows(folder / "predictions.csv")) == 12
 
 
+@SLOW
 def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(corpus, words, tmp_path, capsys):
     leak = tmp_path / "leak.json"
     Folds({str(i): str(i % 2) for i in range(12)}, by="split").write(leak)
@@ -268,6 +269,7 @@ def test_what_cannot_be_cross_validated_is_refused_before_anything_is_written(co
         assert not (tmp_path / "run").exists()
 
 
+@SLOW
 def test_what_its_first_training_refuses_may_be_begun_anew_or_goes_on_as_it_was(words, tmp_path, capsys):
     folder, wrong = tmp_path / "run", ("--folds=2", "--seeds=2", "--best-by=nonsense")
     assert main(["cv", *words, *wrong, f"--run-dir={folder}"]) == 1

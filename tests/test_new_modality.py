@@ -110,6 +110,7 @@ def test_a_run_learns_with_it_frozen_or_trained_and_reuses_its_tokens_bitwise(co
     assert sorted(row["modalities"] for row in rows) == [["loudness"], ["visual"], ["visual", "loudness"]]
 
 
+@pytest.mark.slow
 def test_a_run_with_settings_of_it_goes_on_with_the_same_alone(corpus, tmp_path):
     for width in (4, 8):
         text = f"model:\n  extra_modalities: {{loudness: {{width: {width}}}}}\n"

@@ -131,6 +131,7 @@ def test_without_optuna_its_installation_is_named(monkeypatch, corpus, tmp_path,
     assert err == "viper sweep: --optuna: optuna is not installed; pip install 'optuna>=4'\n"
 
 
+@pytest.mark.slow
 def test_it_is_imported_by_those_who_ask_for_it_alone():
     modules = "viper_e2e.experiments.proposals, viper_e2e.commands.sweeping"
     code = f"import sys, {modules}; print('optuna' in sys.modules)"

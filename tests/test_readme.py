@@ -82,6 +82,7 @@ def test_the_map_has_every_file_with_the_sentence_it_opens_with(file):
     assert entry.search(FILES), f"docs/files.md lacks: {Path(file).name}  {sentence}"
 
 
+@pytest.mark.slow
 def test_the_commands_exist_and_know_their_options(capsys):
     from viper_e2e.commands.cli import main
 

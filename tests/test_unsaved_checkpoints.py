@@ -224,6 +224,7 @@ def test_a_first_process_that_cannot_save_the_end_ends_all(corpus, fork_server, 
     assert "process 0 could not save the end of the training" in second.said
 
 
+@pytest.mark.slow
 def test_a_log_on_a_disk_that_fills_amid_a_line_keeps_none_of_it(tmp_path, fork_server):
     child = fork_server.fork("log_until_full", str(tmp_path), 3000)
     assert child.wait() == 0, child.said

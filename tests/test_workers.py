@@ -222,6 +222,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_costs_no_worker(tmp_path):
     # It ends multiprocessing's forkserver, which must not be taken for the end of its children.
     assert run_script(tmp_path, GROUP).returncode == 0
